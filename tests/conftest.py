@@ -47,7 +47,8 @@ for _name, _value in ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 
 from django.conf import settings  # noqa: E402  it must find the environment above
-from django.db import connection  # noqa: E402
+from django.db import OperationalError, connection  # noqa: E402
+from django.db.backends.base.operations import BaseDatabaseOperations  # noqa: E402
 
 from bitten_portal.celery import app as celery_app  # noqa: E402
 
@@ -109,6 +110,24 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
             )
             for query, _ in cursor.fetchall():
                 print(f"A connection was left behind; its last statement: {query}", file=sys.stderr)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def emptying_is_asked_again() -> Iterator[None]:
+    """A module's own process may read two tables while a test's are emptied: PostgreSQL then ends one of both."""
+    empty = BaseDatabaseOperations.execute_sql_flush
+
+    def patient(self: BaseDatabaseOperations, statements: list[str], tries: int = 5) -> None:
+        try:
+            empty(self, statements)
+        except OperationalError as error:
+            if "deadlock" not in str(error) or tries == 1:
+                raise
+            patient(self, statements, tries - 1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseDatabaseOperations, "execute_sql_flush", patient)
+        yield
 
 
 @pytest.fixture(scope="session")
