@@ -17,7 +17,7 @@ from farm.agent.protocol import Outcome, Policy, Process, Reason
 from farm.agent.settings import Settings
 from farm.agent.supervise import tend
 from tests.agent.house import ACCOUNT, House
-from tests.agent.kennel import Kennel
+from tests.agent.kennel import LONG, Kennel
 from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the stand-ins and signals here are of Linux")
@@ -96,7 +96,7 @@ def test_what_was_ordered_under_another_name_is_not_started_again_under_a_new_on
 def test_what_ran_under_a_lease_is_started_on_a_static_host_only_by_an_order(kennel: Kennel):
     """A host that was cut off has lost it to another one; making it static there must not bring it up a second time."""
     dog = kennel.watch()
-    kennel.grant(600)
+    kennel.grant(LONG)
     house = kennel.house
     house.running(**LIVE)
     dog.terminate()
@@ -115,7 +115,7 @@ def test_what_ran_under_a_lease_is_started_on_a_static_host_only_by_an_order(ken
 
 def test_what_was_stopped_for_its_lease_is_not_started_on_a_static_host_either(kennel: Kennel):
     kennel.watch()
-    kennel.grant(600)
+    kennel.grant(LONG)
     house = kennel.house
     house.running(**LIVE)
     kennel.end()

@@ -26,13 +26,12 @@ from farm.agent.state import Launch
 from farm.agent.supervise import tend
 from farm.agent.watchdog import Limits
 from tests.agent.house import ACCOUNT, House, end_all
-from tests.agent.kennel import Kennel
+from tests.agent.kennel import LONG, Kennel
 from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the stand-ins and signals here are of Linux")
 
 LIVE = {"kind": "live", **ACCOUNT}
-LONG = 600.0
 
 
 @pytest.fixture
