@@ -38,13 +38,15 @@ class Enrolment:
 def enrol(wanted: Enrolment, *, who: str = "staff") -> tuple[Host, bool]:
     """Make the host, or bring a known one up to date; say whether it is new.
 
-    Raise ``ValidationError`` for a name, range or key that cannot be. A key that changes stays accepted as the
-    previous one until it is changed again.
+    Raise ``ValidationError`` for a name, range or key that cannot be, and for a host that is retired. A key that
+    changes stays accepted as the previous one until it is changed again.
     """
     for key in (wanted.verify_key, wanted.seal_key):
         check_key(key)
     host = Host.objects.select_for_update(no_key=True).filter(name=wanted.name).first() or Host(name=wanted.name)
     new = host.pk is None
+    if host.state == Host.State.RETIRED:
+        raise ValidationError(f"{host.name} is retired, for good: enrol the machine under a new name.")
     rekeyed = [name for name in KEYS if getattr(host, name) != getattr(wanted, name)]
     if not new and "verify_key" in rekeyed:
         host.previous_verify_key = host.verify_key

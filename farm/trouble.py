@@ -10,15 +10,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db.models import Count, Max, Min, Q, QuerySet
 
 from farm import clock, fencing, leases, silence
 from farm.models import Host, HostEvent, Instance, Orphan, Watch
+from farm.orders import FORGED
 from farm.states import Goal, Kind, Status
 
-FORGED = "forged"
 FORGED_LATELY = timedelta(hours=1)
 EVENTS_LOOKED_AT = 1000
 """The newest so many: there is no index over all hosts' events by time, and none is worth having for this."""
@@ -27,6 +28,9 @@ POOL_LOW_FOR = timedelta(minutes=10)
 LINE_PATIENCE = timedelta(minutes=15)
 HOUR = timedelta(hours=1)
 UNSEEN_WATCH_SECONDS = 60.0
+UNLEASED_FOR = timedelta(minutes=5)
+"""A machine that was started anew waits until the lease of before is surely over, which is not longer."""
+UNWANTED_FOR = timedelta(minutes=1)
 
 _WRITTEN = "%Y-%m-%d %H:%M:%S UTC"
 
@@ -63,6 +67,8 @@ def every() -> list[Trouble]:
         *_silent(hosts, watch),
         *_forged(),
         *_policies(hosts),
+        *_unleased(hosts),
+        *_unwanted(hosts),
         *_failed(),
         *_orphans(),
         *_line(),
@@ -199,13 +205,54 @@ def _policies(hosts: list[Host]) -> Iterator[Trouble]:
             )
 
 
+def _unleased(hosts: list[Host]) -> Iterator[Trouble]:
+    """Fenced hosts that are heard, and whose live terminals stand still because no lease comes there."""
+    fenced = [host for host in hosts if Host.Policy.FENCED == host.policy == host.said_policy and host.watchdog_ok]
+    bare = [host for host in fenced if host.lost_at is None and _is_heard(host) and _said(host, "lease_left") is None]
+    live = Instance.objects.filter(host__in=bare, kind=Kind.LIVE, goal=Goal.RUNNING).exclude(status=Status.WAITING)
+    held = dict(live.values_list("host").annotate(Count("pk"))) if bare else {}
+    for host in bare:
+        if number := held.get(host.pk, 0):
+            yield Trouble(
+                cause=f"lease of host {host.pk}",
+                title=f"Host {host.name} is heard, without a lease: its {number} live terminal{_s(number)} cannot run.",
+                more=f"For {UNLEASED_FOR.seconds // 60} min its requests have not been answered, or the answers have "
+                "not reached it. Why one is refused stands in the log of keep_leases; otherwise see whether the host's "
+                "login at the broker may write into `leases` and read its own queue. If it stays so, shut the machine "
+                "off and give it up in the admin: what it ran comes up elsewhere.",
+                only={"name": host.name},
+                patience=UNLEASED_FOR,
+            )
+
+
+def _unwanted(hosts: list[Host]) -> Iterator[Trouble]:
+    long_ago = (clock.now() - UNWANTED_FOR).timestamp()
+    for host in hosts:
+        seen = _said(host, "unwanted") or {}
+        numbers = sorted(int(pk) for pk, since in seen.items() if since <= long_ago)
+        if numbers and _is_heard(host):
+            yield Trouble(
+                cause=f"unwanted on host {host.pk}",
+                title=f"Host {host.name} runs {len(numbers)} terminal{_s(len(numbers))} that should be stopped: "
+                f"{', '.join(map(str, numbers[:10]))}{' …' if len(numbers) > 10 else ''}.",
+                more="Nothing is done about it, for a live one may trade. Somebody started it on the machine: stop it "
+                "there with `python -m farm.agent`, or destroy it in the admin.",
+                listed="farm_instance",
+                only={"host__id__exact": host.pk},
+            )
+
+
+def _said(host: Host, name: str) -> Any:
+    return host.load.get(name) if isinstance(host.load, dict) else None
+
+
 def _is_heard(host: Host) -> bool:
     return fencing.dark_since(leases.facts(host), clock.now(), leases.rules()) is None and host.surveyed_at is not None
 
 
 def _pools(hosts: list[Host]) -> Iterator[Trouble]:
     for host in hosts:
-        pool = host.load.get("pool") if isinstance(host.load, dict) else None
+        pool = _said(host, "pool")
         if not _is_heard(host) or not isinstance(pool, dict):
             continue
         ready, size = pool.get("ready"), pool.get("size")

@@ -47,15 +47,17 @@ def record_survey(envelope: Mapping[str, Any]) -> None:
     with transaction.atomic():
         rows = list(host.instances.exclude(status__in=[Status.WAITING, Status.DESTROYED]))
         _record_instances(host, survey, rows)
-        missing = _missing(host, survey, rows)
+        missing, unwanted = _missing(host, survey, rows), _unwanted(host, survey, rows)
         _bury_ghosts(host, survey, rows, missing)
         orphans.note(host, survey, rows, sent=sent)
         # The host's row comes last, as everywhere: who reports on an instance of it at this moment holds that one.
-        if not _record_host(host, survey, sent, missing):
+        if not _record_host(host, survey, sent, {"missing": missing, "unwanted": unwanted}):
             transaction.set_rollback(True)
 
 
-def _record_host(host: Host, survey: protocol.Survey, sent: datetime, missing: Mapping[str, float]) -> bool:
+def _record_host(
+    host: Host, survey: protocol.Survey, sent: datetime, differs: Mapping[str, Mapping[str, float]]
+) -> bool:
     """False if a newer survey came meanwhile."""
     now = clock.now()
     silent_since = now - timedelta(seconds=settings.SURVEY_FRESH_SECONDS)
@@ -70,7 +72,7 @@ def _record_host(host: Host, survey: protocol.Survey, sent: datetime, missing: M
         "master_reason": survey.master_reason[:200],
         "master_digest": survey.master_digest[:128],
         "servers": survey.servers,
-        "load": {**survey.load, "pool": survey.pool, "lease_left": survey.lease_left, "missing": missing}
+        "load": {**survey.load, "pool": survey.pool, "lease_left": survey.lease_left, **differs}
         | {"since_boot": survey.since_boot},
         "said_policy": survey.policy.value,
         "watchdog_ok": survey.watchdog_ok is True,
@@ -157,9 +159,25 @@ def _missing(host: Host, survey: protocol.Survey, rows: Iterable[Instance]) -> d
     return missing
 
 
+def _unwanted(host: Host, survey: protocol.Survey, rows: Iterable[Instance]) -> dict[str, float]:
+    """The stopped instances that run all the same, with when a survey first showed that: staff are told."""
+    lines = {line.instance: line for line in survey.instances}
+    now, last = clock.now(), host.load.get("unwanted", {})
+    return {
+        str(row.pk): last.get(str(row.pk), now.timestamp())
+        for row in rows
+        if row.status == Status.STOPPED and not _is_ordered(row, now)
+        if (line := _line(row, lines, host)) is not None and line.process is Process.RUNNING
+    }
+
+
 def _should_run(row: Instance, now: datetime) -> bool:
-    ordered = row.claimed_until is not None and row.claimed_until > now
-    return row.goal == Goal.RUNNING and row.status in {Status.STARTING, Status.RUNNING} and not ordered
+    wanted = row.goal == Goal.RUNNING and row.status in {Status.STARTING, Status.RUNNING}
+    return wanted and not _is_ordered(row, now)
+
+
+def _is_ordered(row: Instance, now: datetime) -> bool:
+    return row.claimed_until is not None and row.claimed_until > now
 
 
 def _bury_ghosts(host: Host, survey: protocol.Survey, rows: Iterable[Instance], missing: Mapping[str, float]) -> None:
@@ -201,8 +219,7 @@ def _goes_on(row: Instance, line: protocol.Observation) -> bool:
 
     The host may have been told more before than the restored row knows.
     """
-    ordered = row.claimed_until is not None and row.claimed_until > clock.now()
-    return not ordered and line.generation >= row.generation
+    return not _is_ordered(row, clock.now()) and line.generation >= row.generation
 
 
 def _stirs(row: Instance, line: protocol.Observation | None) -> bool:

@@ -36,6 +36,14 @@ def test_a_key_of_another_length_is_refused():
         enrolled(HostFactory.create(), protocol.b64(b"short"))
 
 
+def test_a_retired_host_is_not_enrolled_again():
+    host = HostFactory.create(state=Host.State.RETIRED)
+    with pytest.raises(ValidationError, match="under a new name"):
+        enrolled(host, protocol.b64(bytes(NEW_KEY.verify_key)))
+    host.refresh_from_db()
+    assert host.verify_key != protocol.b64(bytes(NEW_KEY.verify_key))
+
+
 def test_what_was_signed_with_the_key_before_counts_while_keys_change():
     host = HostFactory.create()
     row = AnsweringHost(host).obey(instance())

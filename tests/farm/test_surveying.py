@@ -13,7 +13,7 @@ from farm.agent import protocol
 from farm.agent.protocol import Connection, Outcome, Process, Reason
 from farm.lifecycle import moving
 from farm.models import BrokerAccount, Host, Instance
-from farm.states import Status
+from farm.states import Goal, Status
 from tests.factories import AnsweringHost, HostFactory, UserFactory, instance
 
 pytestmark = pytest.mark.django_db
@@ -84,6 +84,25 @@ def test_one_unreadable_line_does_not_hide_the_others(answering, running):
     answering.survey(bad, answering.line(other, connection=Connection.LOST))
     other.refresh_from_db()
     assert other.connection == Connection.LOST
+
+
+def test_a_terminal_that_runs_though_it_is_stopped_is_remembered_for_as_long_as_it_does(answering, running):
+    """Nobody here started it. What is to be done with one that trades is for staff to say."""
+    Instance.objects.filter(pk=running.pk).update(status=Status.STOPPED, goal=Goal.STOPPED)
+    answering.survey(answering.line(running))
+    first = Host.objects.get().load["unwanted"]
+    assert list(first) == [str(running.pk)]
+    with clock.moved(timedelta(minutes=5)):
+        answering.survey(answering.line(running))
+        assert Host.objects.get().load["unwanted"] == first
+        answering.survey(answering.line(running, process=Process.STOPPED))
+        assert Host.objects.get().load["unwanted"] == {}
+
+
+def test_a_terminal_that_is_being_stopped_may_run_for_that_long(answering, running):
+    Instance.objects.filter(pk=running.pk).update(status=Status.STOPPING, goal=Goal.STOPPED)
+    answering.survey(answering.line(running))
+    assert Host.objects.get().load["unwanted"] == {}
 
 
 def test_a_gone_process_is_started_again_by_the_host_without_a_new_order(answering, running, settings):

@@ -10,7 +10,7 @@ from django.test import Client
 
 from farm import clock, trouble
 from farm.models import Host, HostEvent, Instance, Orphan, Watch
-from farm.states import Kind, Status
+from farm.states import Goal, Kind, Status
 from presspass import glance
 from presspass.lifecycle import runs
 from presspass.models import Alert, User
@@ -156,6 +156,45 @@ def test_a_watchdog_that_does_not_tick_is_told(host):
     by(seconds=61)
     well()
     assert runs.watch() == [f"watchdog of host {host.pk}"]
+
+
+def waits_for_a_lease(host):
+    change(host, load={"lease_left": None})
+    row = instance(kind=Kind.LIVE)
+    Instance.objects.filter(pk=row.pk).update(host=host, status=Status.STARTING, kind=Kind.LIVE)
+    return row
+
+
+def test_a_host_that_speaks_and_stays_without_a_lease_is_told_with_what_cannot_run(host, mailoutbox):
+    waits_for_a_lease(host)
+    assert runs.watch() == []  # one that was started anew has to wait for minutes
+    by(seconds=301)
+    well()
+    assert runs.watch() == [f"lease of host {host.pk}"]
+    assert mailoutbox[-1].subject == "Host alpha is heard, without a lease: its 1 live terminal cannot run."
+
+
+@pytest.mark.parametrize("holds", ["a lease", "no live terminal", "a live one that is to be stopped"])
+def test_without_a_lease_nobody_is_troubled_where_it_is_not_missed(host, holds):
+    row = waits_for_a_lease(host)
+    if holds == "a lease":
+        change(host, load={"lease_left": 90.0})
+    elif holds == "no live terminal":
+        Instance.objects.filter(pk=row.pk).update(kind=Kind.PRESS_PASS)
+    else:
+        Instance.objects.filter(pk=row.pk).update(goal=Goal.STOPPED)
+    assert trouble.every() == []
+
+
+def test_terminals_that_run_though_they_are_stopped_are_told_after_a_minute(host, mailoutbox):
+    change(host, load={"unwanted": {"12": clock.now().timestamp(), "9": clock.now().timestamp()}})
+    by(seconds=59)
+    well()
+    assert runs.watch() == []
+    by(seconds=2)
+    assert runs.watch() == [f"unwanted on host {host.pk}"]
+    assert mailoutbox[-1].subject == "Host alpha runs 2 terminals that should be stopped: 9, 12."
+    assert f"/admin/farm/instance/?host__id__exact={host.pk}" in mailoutbox[-1].body
 
 
 def test_an_empty_pool_is_told_when_it_stays_so(host, mailoutbox):
