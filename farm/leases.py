@@ -114,9 +114,9 @@ def grant(envelopes: Iterable[Mapping[str, Any]]) -> Granted:
             pk__in=asked, lost_at__isnull=True, policy=Host.Policy.FENCED
         )
         free = list(rows.exclude(state=Host.State.RETIRED).order_by("pk"))
-        now = later_now()
-        restored_at = Watch.objects.filter(pk=1).values_list("restored_at", flat=True).first()
-        hosts = [host for host in free if not why_wait(host, asked[host.pk].request.boot_id, now, restored_at)]
+        both = clocks()
+        now, earlier, restored = max(both), min(both), _restored_at()
+        hosts = [host for host in free if not why_wait(host, asked[host.pk].request.boot_id, earlier, restored)]
         letters = [_letter(host, asked[host.pk].request, now, key=key) for host in hosts]
         Host.objects.bulk_update(hosts, ["fenced_until", "stop_seconds", "asked_at", "lease_boot"])
     seen = {host.pk for host in free}
@@ -124,7 +124,7 @@ def grant(envelopes: Iterable[Mapping[str, Any]]) -> Granted:
 
 
 def why_wait(host: Host, boot_id: str, now: datetime, restored_at: datetime | None) -> str:
-    """Why a host in good standing gets no lease yet; "" if it may have one.
+    """Why a host in good standing gets no lease yet; "" if it may have one. ``now`` is :func:`earlier_now`.
 
     Another boot than the one that has a lease may be the machine started anew, or a second machine with its name and
     keys, made from an image: which of them cannot be told, so it waits until what the first one ran is surely gone.
@@ -136,6 +136,10 @@ def why_wait(host: Host, boot_id: str, now: datetime, restored_at: datetime | No
     if restored_at is not None and not _kept_its_lease(host, since=restored_at):
         return "the database was restored, and it has had no lease since: it gets one when the brake is released"
     return ""
+
+
+def _restored_at() -> datetime | None:
+    return Watch.objects.filter(pk=1).values_list("restored_at", flat=True).first()
 
 
 def _kept_its_lease(host: Host, *, since: datetime) -> bool:
@@ -274,7 +278,7 @@ def why_no_lease(host: Host) -> str:
         return "it was never heard"
     if fencing.dark_since(facts(host), clock.now(), rules()) is not None:
         return f"it was last heard at {host.surveyed_at:%H:%M:%S} UTC"
-    return why_wait(host, host.boot_id or host.lease_boot, clock.now(), None)
+    return why_wait(host, host.boot_id or host.lease_boot, earlier_now(), _restored_at())
 
 
 # --- whether they are granted -----------------------------------------------------------------------------------------

@@ -36,9 +36,9 @@ def reserve(host: Host, instance: Instance) -> int:
     savepoint has taken everything back.
     """
     with transaction.atomic():
-        room = Host.objects.filter(pk=host.pk, taken__lt=F("slots")).update(taken=F("taken") + 1)
-        if not room:
-            raise errors.NoFreePort(f"All {host.slots} slots of {host.name} are taken.")
+        free = Host.objects.filter(pk=host.pk, taken__lt=F("slots")).exclude(state=Host.State.RETIRED)
+        if not free.update(taken=F("taken") + 1):
+            raise errors.NoFreePort(f"All {host.slots} slots of {host.name} are taken, or it is retired.")
         number = _reserve_number(host, instance)
         if number is None:
             raise errors.NoFreePort(f"No port between {host.port_first} and {host.port_last} is free on {host.name}.")

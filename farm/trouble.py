@@ -70,6 +70,7 @@ def every() -> list[Trouble]:
         *_unleased(hosts),
         *_unwanted(hosts),
         *_failed(),
+        *_failing(),
         *_orphans(),
         *_line(),
         *_pools(hosts),
@@ -216,10 +217,11 @@ def _unleased(hosts: list[Host]) -> Iterator[Trouble]:
             yield Trouble(
                 cause=f"lease of host {host.pk}",
                 title=f"Host {host.name} is heard, without a lease: its {number} live terminal{_s(number)} cannot run.",
-                more=f"For {UNLEASED_FOR.seconds // 60} min its requests have not been answered, or the answers have "
-                "not reached it. Why one is refused stands in the log of keep_leases; otherwise see whether the host's "
-                "login at the broker may write into `leases` and read its own queue. If it stays so, shut the machine "
-                "off and give it up in the admin: what it ran comes up elsewhere.",
+                more=f"None is granted now: {why}."
+                if (why := leases.why_no_lease(host))
+                else f"For {UNLEASED_FOR.seconds // 60} min its requests have not come, or the answers not reached it: "
+                "see whether its login at the broker may write into `leases` and read its own queue. If it stays so, "
+                "shut the machine off and give it up in the admin: what it ran comes up elsewhere.",
                 only={"name": host.name},
                 patience=UNLEASED_FOR,
             )
@@ -303,6 +305,23 @@ def _failed() -> Iterator[Trouble]:
             listed="farm_instance",
             only={"status__exact": Status.FAILED.value},
             newest=found["newest"],
+        )
+
+
+def _failing() -> Iterator[Trouble]:
+    """Those that are tried again for as long as it takes: what hinders them is the host's, its disk or its master."""
+    tried = Instance.objects.filter(next_at__isnull=False, attempts__gte=settings.RETRY_ATTEMPTS)
+    found = tried.aggregate(number=Count("pk"), live=Count("pk", filter=Q(kind=Kind.LIVE)))
+    number = found["number"]
+    if number:
+        yield Trouble(
+            cause="terminals keep failing",
+            title=f"{number} terminal{_s(number)} failed {settings.RETRY_ATTEMPTS} times or more; {found['live']} of "
+            "them live.",
+            more="It is on our side, mostly a host's disk or master: each says why. They are tried again until it is "
+            "mended.",
+            listed="farm_instance",
+            only={"attempts__gte": settings.RETRY_ATTEMPTS},
         )
 
 

@@ -282,10 +282,15 @@ def retire(host_id: int, *, who: str) -> None:
         raise errors.Refused(f"{host.name} holds {len(mine)} terminals: drain it first, or give it up.")
     if rows.exclude(transitions__became=Status.LOST).exists():
         raise errors.Refused(f"Not everything that {host.name} ran has come up elsewhere yet.")
+    orphans = Orphan.objects.filter(host=host, gone_at__isnull=True).select_related("host")
+    if any(host.lost_at is None or (orphan.needs_lease and not orphan.is_fenced_off) for orphan in orphans):
+        raise errors.Refused(f"On {host.name} something may run that no row accounts for: see to its orphans first.")
     for pk in mine:
         _end_without_its_host(moving.locked(pk), who=who)
-    Orphan.objects.filter(host=host, gone_at__isnull=True).update(gone_at=clock.now())
-    Host.objects.filter(pk=host.pk).update(state=Host.State.RETIRED)
+    orphans.update(gone_at=clock.now())
+    # In one statement with the slots, so that whoever is just given one there has it, or finds the host gone.
+    if not Host.objects.filter(pk=host.pk, taken=0).update(state=Host.State.RETIRED):
+        raise errors.Refused(f"A slot of {host.name} is held for somebody: wait until it is taken or given back.")
     HostEvent.objects.create(host=host, what="retired", who=who)
 
 

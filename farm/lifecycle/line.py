@@ -132,10 +132,12 @@ def foreseen(*, freed: int = 0) -> list[tuple[int, bool]]:
     free = Host.objects.filter(placement.fresh()).aggregate(free=Sum(F("slots") - F("taken")))["free"] or 0
     accounts = vault.free_demos().count() if settings.DEMO_ACCOUNTS == "wait" else None
     found: list[tuple[int, bool]] = []
-    for row in in_line()[: min(free + freed, BATCH)]:
+    for row in in_line()[:BATCH]:
+        if len(found) >= free + freed:
+            break
         if row.kind == Kind.PRESS_PASS and row.account_id is None and accounts is not None:
             if accounts <= 0:
-                break
+                continue
             accounts -= 1
         found.append((row.pk, way_of(row) is offer))
     return found

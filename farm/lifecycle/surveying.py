@@ -112,7 +112,7 @@ def _mind_a_changed_policy(host: Host, survey: protocol.Survey) -> None:
     """Static until now: what it started as such no lease of before ever bound. Its fence begins with its next lease."""
     if host.said_policy != Host.Policy.STATIC or survey.policy is protocol.Policy.STATIC or host.fenced_until is None:
         return
-    if leases.is_past(host, clock.now()):
+    if leases.is_past(host, leases.earlier_now()):
         Host.objects.filter(pk=host.pk, fenced_until=host.fenced_until).update(fenced_until=None)
 
 

@@ -11,13 +11,13 @@ from itertools import groupby
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
-from farm import clock, doorbell, states
+from farm import clock, doorbell, placement, states
 from farm.lifecycle import line, moving
 from farm.lifecycle.asking import in_line
 from farm.models import Instance
-from farm.states import Goal, Status
+from farm.states import Goal, Kind, Status
 
 BATCH = 500
 WHY_AGAIN = {Status.FAILED: "trying again", Status.LOST: "its machine is back"}
@@ -67,8 +67,16 @@ def _retry_failed() -> None:
 
 def admit() -> int:
     """Give free slots to those in line, the longest-waiting first; return how many got one."""
+    admitted, all_were = _admit(in_line())
+    if not all_were and placement.candidates():  # what lacks is a demo account: of the others nobody waits for that
+        admitted += _admit(in_line().exclude(kind=Kind.PRESS_PASS, account__isnull=True))[0]
+    return admitted
+
+
+def _admit(rows: QuerySet[Instance]) -> tuple[int, bool]:
+    """How many got a slot, and whether nobody was left without."""
     admitted = 0
-    for pk in in_line().values_list("pk", flat=True)[:BATCH]:
+    for pk in rows.values_list("pk", flat=True)[:BATCH]:
         try:
             served = _serve(pk)
         except Exception:
@@ -77,9 +85,9 @@ def admit() -> int:
         if served is None:
             continue
         if not served:
-            break
+            return admitted, False
         admitted += 1
-    return admitted
+    return admitted, True
 
 
 @transaction.atomic

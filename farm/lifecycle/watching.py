@@ -18,7 +18,7 @@ from django.db.models import F, QuerySet
 
 from farm import clock, doorbell, errors, fencing, leases
 from farm.lifecycle import failing_over
-from farm.models import Host, HostEvent, Watch
+from farm.models import Host, HostEvent, Orphan, Seat, Watch
 
 WHO = "watch"
 LATE_SECONDS = 5.0
@@ -217,15 +217,26 @@ def pull_brake(why: str, *, who: str) -> None:
 def release_brake(*, who: str) -> None:
     """Let go; hosts that are silent now are taken for what they are. Raise :class:`errors.Refused` if it is not on.
 
-    After a restore this is also the word that what runs on the hosts was looked at.
+    After a restore this is also the word that what runs on the hosts was looked at: refused while something that no
+    row accounts for may run an account of a row's, which would start with its host's next lease.
     """
     watch = _own()
     was = brake_of(watch)
     if not was.is_on:
         raise errors.Refused("The brake is not on.")
+    if watch.restored_at is not None and (doubled := _doubled()):
+        raise errors.Refused(f"Orphans may run accounts of ours: {', '.join(map(str, doubled))}. Destroy them first.")
     now = leases.earlier_now()
     _store(fencing.released(_outlook(list(_counting()), now, ""), leases.rules()), restored_at=None)
     _note_brake(was, fencing.Brake(), who=who)
+
+
+def _doubled() -> list[Orphan]:
+    """The orphans that may run an account which an instance of ours has as well."""
+    orphans = Orphan.objects.filter(gone_at__isnull=True, login__isnull=False).select_related("host").order_by("pk")
+    seats = Seat.objects.filter(instance__isnull=False, login__in=orphans.values("login"))
+    taken = set(seats.values_list("server_key", "login"))
+    return [one for one in orphans if (one.server_key, one.login) in taken and not one.is_fenced_off]
 
 
 def _own() -> Watch:

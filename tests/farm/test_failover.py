@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from farm import clock, errors, keepsakes, leases, lifecycle
+from farm import clock, errors, keepsakes, leases, lifecycle, ports
 from farm.agent import protocol
 from farm.agent.protocol import Connection, Process, Refusal, Verb
 from farm.lifecycle import failing_over, moving
@@ -170,9 +170,9 @@ def test_a_host_that_is_given_up_is_granted_no_lease(dark, live):
     assert leases.grant([request_of(dark)]).letters == []
 
 
-def request_of(host):
+def request_of(host, *, boot_id="boot"):
     request = protocol.LeaseRequest(
-        host=host.host.name, nonce="n", boot_id="boot", sent_at=clock.now().timestamp(), stop_seconds=STOP
+        host=host.host.name, nonce="n", boot_id=boot_id, sent_at=clock.now().timestamp(), stop_seconds=STOP
     )
     return protocol.sign(request, HOST_SIGNING_KEY)
 
@@ -794,6 +794,23 @@ def test_a_lost_host_that_is_retired_ends_its_rows_and_frees_its_slots_and_accou
     dark.host.refresh_from_db()
     assert (dark.host.state, dark.host.taken) == (Host.State.RETIRED, 0)
     invariants.check()
+
+
+def test_a_host_is_not_retired_while_a_slot_is_held_there(dark, live, others):
+    """One that waits for the old one's stop holds no terminal yet."""
+    Host.objects.exclude(pk=dark.host.pk).update(slots=90)
+    new = lifecycle.go_on(customer_id=live.customer_id, account=live.account, replaces=fresh(live), who="staff:1")
+    assert (new.status, new.host_id != dark.host.pk) == (Status.WAITING, True)
+    with pytest.raises(errors.Refused, match="is held for somebody"):
+        lifecycle.retire(new.host_id, who="staff:1")
+
+
+def test_no_slot_is_taken_on_a_host_that_was_retired_meanwhile(dark, others):
+    row = instance()
+    host = Host.objects.exclude(pk=row.host_id).first()
+    Host.objects.filter(pk=host.pk).update(state=Host.State.RETIRED)
+    with pytest.raises(errors.NoFreePort):
+        ports.reserve(host, row)
 
 
 def test_an_empty_host_is_retired(dark):

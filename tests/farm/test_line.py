@@ -10,7 +10,8 @@ import pytest
 django.setup()
 
 from farm import clock, errors, lifecycle  # noqa: E402
-from farm.models import Host, Instance, Port, Seat, Transition  # noqa: E402
+from farm.lifecycle import line  # noqa: E402
+from farm.models import BrokerAccount, Host, Instance, Port, Seat, Transition  # noqa: E402
 from farm.states import Connection, Goal, Kind, Status  # noqa: E402
 from tests.factories import AnsweringHost, HostFactory, UserFactory, fill_vault, instance  # noqa: E402
 
@@ -197,6 +198,22 @@ def test_a_live_terminal_in_line_is_served_whether_or_not_somebody_looks(full):
     lifecycle.admit()
     row.refresh_from_db()
     assert row.status == Status.REQUESTED
+
+
+def test_who_needs_no_demo_account_is_not_held_up_by_one_that_waits_for_it(full, settings):
+    settings.DEMO_ACCOUNTS = "wait"
+    answering, first = full
+    waits = instance()
+    customer = UserFactory.create()
+    live = Instance.objects.create(customer=customer, kind=Kind.LIVE, status=Status.WAITING, folder="user_9")
+    account = BrokerAccount.objects.create(server="Real", login=5, password="x", owner=customer)
+    Instance.objects.filter(pk=live.pk).update(account=account)
+    leave(answering, first)
+    assert line.foreseen() == [(live.pk, False)]
+    assert lifecycle.admit() == 1
+    live.refresh_from_db()
+    waits.refresh_from_db()
+    assert (live.status, waits.status, waits.host) == (Status.REQUESTED, Status.WAITING, None)
 
 
 def test_the_pace_is_not_known_while_nobody_left():

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from farm import clock, fencing, leases, lifecycle, vault
+from farm import clock, errors, fencing, leases, lifecycle, vault
 from farm.agent import protocol
 from farm.agent.protocol import Process
 from farm.models import Host, Orphan
@@ -162,3 +162,44 @@ def test_a_host_that_was_static_is_not_given_up_for_a_lease_of_before_that(dark,
     look(dark)
     dark.host.refresh_from_db()
     assert (dark.host.lost_at, fencing.is_lost(leases.facts(dark.host), clock.now(), leases.rules())) == (None, False)
+
+
+# --- one that no row accounts for, and what staff do ------------------------------------------------------------------
+
+
+def test_a_host_is_not_retired_while_something_may_run_there_that_no_row_accounts_for(dark, others):
+    """Its lease runs on, and forgotten here the account would be free to start elsewhere."""
+    live = go_live(dark, dark.obey(instance()))
+    other = others[0]
+    heard(other, live_line(other, live, 999, process=Process.RUNNING))
+    with pytest.raises(errors.Refused, match="see to its orphans first"):
+        lifecycle.retire(other.host.pk, who="staff:1")
+    assert vault.is_haunted(fresh(live))
+    heard(other)
+    lifecycle.retire(other.host.pk, who="staff:1")
+    assert not vault.is_haunted(fresh(live))
+
+
+def test_after_a_restore_the_brake_is_not_released_while_an_account_may_run_twice(dark, others):
+    """The host that the restored row names would start its old clone with the first lease, without an order."""
+    live = go_live(dark, dark.obey(instance()))
+    clock.move(timedelta(hours=1))
+    lifecycle.after_restore(leases_were_held=False, who="staff:1")
+    clock.move(timedelta(seconds=400))
+    heard(others[0], live_line(others[0], live, 999, process=Process.RUNNING))
+    heard(dark, dark.line(fresh(live), process=Process.STOPPED))
+    with pytest.raises(errors.Refused, match="user_1-999"):
+        lifecycle.release_brake(who="staff:1")
+    assert leases.grant([request_of(dark)]).letters == []
+    assert "database was restored" in leases.why_no_lease(Host.objects.get(pk=dark.host.pk))
+    heard(others[0])
+    lifecycle.release_brake(who="staff:1")
+    assert len(leases.grant([request_of(dark)]).letters) == 1
+
+
+def test_a_keeper_whose_clock_is_ahead_grants_another_boot_nothing_before_the_fence_of_the_first(dark, monkeypatch):
+    leases.grant([request_of(dark)])
+    now = clock.now()
+    monkeypatch.setattr(leases, "clocks", lambda: (now + timedelta(minutes=10), now))
+    assert leases.grant([request_of(dark, boot_id="another")]).letters == []
+    assert len(leases.grant([request_of(dark)]).letters) == 1

@@ -9,8 +9,9 @@ from django.core.mail import EmailMessage
 from django.test import Client
 
 from farm import clock, trouble
+from farm.lifecycle import moving
 from farm.models import Host, HostEvent, Instance, Orphan, Watch
-from farm.states import Goal, Kind, Status
+from farm.states import Goal, Kind, Reason, Status
 from presspass import glance
 from presspass.lifecycle import runs
 from presspass.models import Alert, User
@@ -195,6 +196,28 @@ def test_terminals_that_run_though_they_are_stopped_are_told_after_a_minute(host
     assert runs.watch() == [f"unwanted on host {host.pk}"]
     assert mailoutbox[-1].subject == "Host alpha runs 2 terminals that should be stopped: 9, 12."
     assert f"/admin/farm/instance/?host__id__exact={host.pk}" in mailoutbox[-1].body
+
+
+def test_a_host_that_is_to_wait_for_its_lease_is_told_with_why(host):
+    waits_for_a_lease(host)
+    change(host, lease_boot="before", boot_id="now", fenced_until=clock.now() + timedelta(hours=2))
+    (said,) = trouble.every()
+    assert (
+        said.more
+        == "None is granted now: it was started anew, and has to wait until the lease of before is surely over."
+    )
+
+
+def test_what_fails_again_and_again_for_want_of_its_hosts_disk_is_told(host, settings):
+    """It never stands before staff by itself, because it is tried again until that is mended."""
+    row = instance()
+    for _ in range(settings.RETRY_ATTEMPTS):
+        assert trouble.every() == []
+        moving.fail(row, Reason.DISK_FULL, "no space left", who="test")
+        moving.move(row, Status.REQUESTED, why="trying again", who="sweep")
+    assert runs.watch() == ["terminals keep failing"]
+    moving.fail(row, Reason.DISK_FULL, "no space left", who="test")
+    assert [one.cause for one in trouble.every()] == ["terminals keep failing"]
 
 
 def test_an_empty_pool_is_told_when_it_stays_so(host, mailoutbox):
