@@ -74,11 +74,14 @@ def scan(users: Path) -> Scan:
     found: dict[str, list[Proc]] = {}
     doubtful = False
     base = ownership.Base.of(users)
-    for process in psutil.process_iter():
+    for pid in psutil.pids():
         try:
+            # Never from psutil.process_iter(): it keeps each for ever and does not notice that a pid was given to
+            # another, nor that the clock was set, and by such a create time nothing could be signalled any more.
+            process = psutil.Process(pid)
             folder = ownership.owner(process, base)
             if folder is not None:
-                proc = Proc(process.pid, process.create_time(), ownership.is_updater(process.cmdline()))
+                proc = Proc(pid, process.create_time(), ownership.is_updater(process.cmdline()))
                 found.setdefault(key(folder), []).append(proc)
         except ownership.Hidden:
             doubtful = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -151,6 +152,29 @@ def test_a_wrong_hint_costs_a_scan_and_nothing_else(users: Path):
     assert processes.find(users, "user_91", None) == (protocol.Process.STOPPED, [])
 
 
+def cached(pid: int) -> psutil.Process:
+    """What psutil keeps of a process, and gives to everyone who asks for all of them."""
+    return next(process for process in psutil.process_iter() if process.pid == pid)
+
+
+def test_a_later_process_is_not_taken_for_the_terminal_that_had_its_pid(
+    users: Path, shell: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(ownership, "WINDOWS", True)
+    monkeypatch.setattr(cached(shell.pid), "_exe", str(users / "user_9" / "terminal64.exe"))
+    assert processes.stop(users, "user_9", grace_seconds=5) is False
+    assert shell.poll() is None
+
+
+def test_a_terminal_is_not_taken_for_the_process_that_had_its_pid(users: Path, monkeypatch: pytest.MonkeyPatch):
+    program = shutil.copy("/bin/sleep", users / "user_9" / "terminal64.exe")
+    child = subprocess.Popen([str(program), "60"], cwd="/")
+    monkeypatch.setattr(ownership, "WINDOWS", True)
+    monkeypatch.setattr(cached(child.pid), "_exe", "/usr/bin/other")
+    assert processes.stop(users, "user_9", grace_seconds=5)
+    assert child.wait(5) == -signal.SIGTERM
+
+
 class WindowsProcess:
     """What psutil tells of a process there, or refuses to."""
 
@@ -287,6 +311,16 @@ def test_a_later_process_that_was_given_the_pid_is_not_signalled(users: Path):
     proc = launched(users)
     processes._signal(Proc(proc.pid, proc.created - 100), psutil.Process.kill)
     assert processes.is_alive(proc)
+
+
+@pytest.mark.parametrize("seconds", [-3600.0, 1.0])
+def test_a_clock_that_was_set_since_the_last_look_does_not_keep_a_terminal_from_being_stopped(
+    users: Path, seconds: float, monkeypatch: pytest.MonkeyPatch
+):
+    proc = launched(users)
+    monkeypatch.setattr(cached(proc.pid), "_create_time", proc.created + seconds)
+    assert processes.stop(users, "user_9", grace_seconds=5, kill_seconds=0.5)
+    assert not processes.is_alive(proc)
 
 
 def test_one_that_cannot_be_killed_is_said_to_be_there(users: Path, monkeypatch):
