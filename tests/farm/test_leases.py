@@ -97,6 +97,32 @@ def test_what_is_no_request_at_all_is_noted_and_stops_no_other(envelope):
     assert HostEvent.objects.filter(host=None, what="forged").count() == 1
 
 
+def malformed(host, **said):
+    """Signed by the host's own key, and such as no agent of ours makes."""
+    request = protocol.LeaseRequest.parse(ask(host)["body"])
+    for name, value in said.items():
+        object.__setattr__(request, name, value)
+    return protocol.sign(request, HOST_SIGNING_KEY)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"stop_seconds": 10**400},
+        {"sent_at": 10**400},
+        {"boot_id": 5},
+        {"boot_id": ["x"]},
+        {"boot_id": "\0"},
+        {"nonce": "n" * 100},
+    ],
+    ids=lambda said: f"{said}"[:40],
+)
+def test_a_host_that_signs_nonsense_is_noted_as_forged_and_costs_no_other_its_lease(said):
+    good, bad = a_host(), a_host()
+    assert [grant.host for grant in granted(ask(good), malformed(bad, **said))] == [good.name]
+    assert HostEvent.objects.filter(host=bad, what="forged").count() == 1
+
+
 def test_a_survey_is_not_taken_for_a_request():
     host = a_host()
     survey = protocol.Survey(host=host.name, sent_at=1.0, nonce="n", boot_id="b", agent="1", master_ok=True)

@@ -113,6 +113,31 @@ def test_messages_survive_the_wire():
 
 
 @pytest.mark.parametrize(
+    "said",
+    [
+        {"sent_at": 10**400},
+        {"sent_at": None},
+        {"since_boot": 10**400},
+        {"lease_left": "much"},
+        {"lease_left": 10**400},
+        {"nonce": 5},
+        {"nonce": "n" * 65},
+        {"boot_id": ["x"]},
+        {"boot_id": "\0"},
+        {"agent": None},
+        {"master_reason": 5},
+        {"master_digest": {}},
+    ],
+    ids=lambda said: f"{said}"[:40],
+)
+def test_a_survey_that_says_nonsense_is_malformed_and_nothing_worse(said):
+    survey = {"host": "alpha", "sent_at": 1.0, "nonce": "n", "boot_id": "b", "agent": "1", "master_ok": True}
+    assert protocol.Survey.parse(json.dumps({"type": "survey", **survey})).host == "alpha"
+    with pytest.raises(protocol.Malformed):
+        protocol.Survey.parse(json.dumps({"type": "survey", **survey, **said}))
+
+
+@pytest.mark.parametrize(
     "field", [{"host": "beta"}, {"instance": 8}, {"epoch": 2}, {"generation": 4}, {"server": "Live"}, {"login": 1}]
 )
 def test_credentials_sealed_for_another_order_are_refused(field):

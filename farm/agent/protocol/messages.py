@@ -14,6 +14,8 @@ from farm.agent.protocol.words import Connection, Outcome, Policy, Process, Reas
 MOST_LEASE_SECONDS = 24 * 3600.0
 MOST_STOP_SECONDS = 300.0
 """Nothing longer is believed, whoever signed it."""
+LONGEST_WORD = 64
+"""Of what one side only compares: a nonce, a boot, a version."""
 
 
 class Heartbeat(TypedDict, total=False):
@@ -186,6 +188,13 @@ class Survey(Message):
         object.__setattr__(self, "instances", rows)
         object.__setattr__(self, "policy", Policy(self.policy))
         object.__setattr__(self, "since_boot", _number(self.since_boot))
+        object.__setattr__(self, "sent_at", _number(self.sent_at))
+        if self.lease_left is not None:
+            object.__setattr__(self, "lease_left", _number(self.lease_left))
+        for said in (self.nonce, self.boot_id, self.agent):
+            _word(said)
+        if not isinstance(self.master_reason, str) or not isinstance(self.master_digest, str):
+            raise Malformed("a master that is told in no words")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +213,9 @@ class LeaseRequest(Message):
 
     def __post_init__(self) -> None:
         checked_name(self.host)
-        if not isinstance(self.nonce, str) or not 0 < _number(self.stop_seconds) < MOST_STOP_SECONDS:
+        _word(self.nonce)
+        _word(self.boot_id)
+        if not 0 < _number(self.stop_seconds) < MOST_STOP_SECONDS:
             raise Malformed("a lease request that cannot be")
         _number(self.sent_at)
 
@@ -227,9 +238,21 @@ class LeaseGrant(Message):
 
 
 def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise Malformed("not a number")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError as error:  # JSON knows whole numbers that no float can hold
+        raise Malformed("not a number that can be") from error
+    if not math.isfinite(number):
+        raise Malformed("not a number")
+    return number
+
+
+def _word(value: object) -> None:
+    """Refuse what is no short text, or one that no database takes (a zero byte, half a surrogate pair)."""
+    if not isinstance(value, str) or len(value) > LONGEST_WORD or not value.isprintable():
+        raise Malformed("not a word")
 
 
 _OBSERVATION_FIELDS = frozenset(f.name for f in fields(Observation))
