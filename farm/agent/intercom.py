@@ -106,7 +106,11 @@ def _listen(accept: Callable[[], _Line], key: _Key, answer: Callable[[Question],
             log.warning("nobody can be heard", extra={"event": "intercom", "why": type(error).__name__})
             time.sleep(0.2)
             continue
-        threading.Thread(target=_answer, args=(caller, key, answer), name="watchdog answers", daemon=True).start()
+        try:
+            threading.Thread(target=_answer, args=(caller, key, answer), name="watchdog answers", daemon=True).start()
+        except RuntimeError:  # no more threads just now: this one asks again, the next must still be heard
+            caller.close()
+            log.warning("a caller was not heard", extra={"event": "intercom", "why": "no thread can be started"})
 
 
 def _answer(caller: _Line, key: _Key, answer: Callable[[Question], Answer]) -> None:

@@ -98,6 +98,21 @@ def test_one_who_calls_and_says_nothing_holds_nobody_up(place: Path, heard: list
         caller.close()
 
 
+def test_a_host_without_a_thread_to_spare_loses_one_call_and_not_all_later_ones(
+    place: Path, heard: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as patched:
+
+        def start(self: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patched.setattr(threading.Thread, "start", start)
+        with pytest.raises(Unanswered):
+            intercom.ask(place, {"do": "x"}, seconds=5)
+    assert intercom.ask(place, {"do": "y"}, seconds=5) == {"heard": 1}
+    assert heard == [{"do": "y"}]
+
+
 def test_a_watchdog_that_was_stopped_is_not_waited_for(place: Path):
     (place / "watchdog.key").write_text(json.dumps({"address": "watchdog.sock", "secret": "00" * 32}))
     with intercom._reachable(place, "watchdog.sock") as address, socket.socket(socket.AF_UNIX) as deaf:
