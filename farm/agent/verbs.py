@@ -278,12 +278,22 @@ def remove_ini(folder: Path) -> None:
 
 
 def stop(context: Context, order: Order, state: State) -> None:
-    """End the instance's processes, politely and then by force. No-op if it has none, or no folder."""
+    """End the instance's processes, politely and then by force. No-op if it has none, or no folder.
+
+    What runs in a folder that no state accounts for may be this very instance: it is neither ended nor called gone.
+    """
     if state.goal is not Goal.DESTROYED:
         state.goal = Goal.STOPPED
         context.save(state)
+    _end_what_is_ours(context, state)
+
+
+def _end_what_is_ours(context: Context, state: State) -> None:
+    """Stop the instance's processes; those of another that bears its name are left alone."""
     if is_ours_to_end(context, state):
         end(context, state)
+    elif context.watch.unaccounted(state)[0] is not Process.STOPPED:
+        raise errors.WillNotStop(f"something may run in {state.folder}, and no state on this host says whose it is")
 
 
 def end(context: Context, state: State) -> None:
@@ -309,8 +319,7 @@ def destroy(context: Context, order: Order, state: State) -> str:
     if not state.tombstone:
         state.goal = Goal.DESTROYED
         context.save(state)
-    if is_ours_to_end(context, state):
-        end(context, state)
+    _end_what_is_ours(context, state)
     if is_ours(context, state):
         note = keeping.send(order, keeping.packed(context, state)) if order.keepsake else ""
         purge.discard(context.settings.root, context.settings.clone(state.folder))

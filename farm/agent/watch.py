@@ -19,7 +19,7 @@ from farm.agent.journal import Expected, Journal, Position, Standing, checkpoint
 from farm.agent.processes import Proc, Scan
 from farm.agent.protocol import Connection, Observation, Order, Process
 from farm.agent.settings import Settings
-from farm.agent.state import Launch, State
+from farm.agent.state import Launch, Memory, State
 
 POLL_BYTES = 4 << 20
 """Of a journal in one look: a terminal that floods it must not hold up the others."""
@@ -112,6 +112,7 @@ class Watch:
         self._settings = settings
         self._ending = ending
         self._now = now
+        self._memory = Memory(settings.state_folder)
         self._followers: dict[int, Follower] = {}
         self._lock = threading.RLock()
 
@@ -133,9 +134,10 @@ class Watch:
         replaced = bool(state.built) and tree.links(clone)
         present = bool(state.built) and clone.is_dir() and not replaced
         missing = bool(state.built) and not os.path.lexists(clone)  # taken away from under its terminal, perhaps
-        process, proc = self._process(state, scan) if present or missing else (Process.STOPPED, None)
         if replaced:  # its terminal may run wherever its folder was taken to
-            process = Process.UNKNOWN
+            process, proc = Process.UNKNOWN, None
+        else:
+            process, proc = self._process(state, scan) if present or missing else self.unaccounted(state, scan=scan)
         known = state.start_order() or state.inject_order()
         seen = Observation(
             instance=state.instance,
@@ -157,6 +159,20 @@ class Watch:
         if not present or state.launch is None or order is None:
             return Look(seen, None)
         return self._followed(seen, state, state.launch, order, clone, now)
+
+    def unaccounted(self, state: State, *, scan: Scan | None = None) -> tuple[Process, Proc | None]:
+        """Return what runs in the folder of ``state``, which is not its own, and is nobody else's.
+
+        It may be this very instance, whose state was lost: it must not be called gone.
+        """
+        process, proc = self._process(state, scan)
+        if process is Process.STOPPED or self._is_anothers(state):
+            return Process.STOPPED, None
+        return process, proc
+
+    def _is_anothers(self, state: State) -> bool:
+        every = self._memory.every()
+        return any(one.built and one.folder == state.folder and one.instance != state.instance for one in every)
 
     def _process(self, state: State, scan: Scan | None) -> tuple[Process, Proc | None]:
         hint = Proc(state.launch.pid, state.launch.created) if state.launch and state.launch.pid else None

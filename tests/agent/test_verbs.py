@@ -222,6 +222,40 @@ def test_a_terminal_that_will_not_go_is_said_to_be_there(house: House, monkeypat
     assert not house.state().tombstone
 
 
+@pytest.mark.parametrize("verb", ["stop", "destroy"])
+def test_a_terminal_whose_state_was_lost_altogether_is_neither_ended_nor_called_gone(house: House, verb: str):
+    lost(house)
+    for generation in (8, 8, 9):
+        report = house.obey(verb, generation=generation)
+        assert (report.outcome, report.reason) == (Outcome.FAILED, Reason.WILL_NOT_STOP)
+        assert (report.observed.process, report.observed.present) == (Process.RUNNING, False)
+    assert not house.state().tombstone
+    assert len(house.processes()) == 1
+    house.kill()
+    assert house.done(verb).observed.process is Process.STOPPED
+
+
+def test_what_nobody_may_look_at_is_not_called_gone_where_no_state_was_kept(house: House, monkeypatch):
+    monkeypatch.setattr(processes, "scan", lambda users: processes.Scan(doubtful=True))
+    report = house.obey("destroy")
+    assert (report.reason, report.observed.process) == (Reason.WILL_NOT_STOP, Process.UNKNOWN)
+
+
+def test_a_survey_does_not_call_a_terminal_stopped_whose_state_was_lost(house: House):
+    lost(house)
+    house.obey("stop")
+    scan = processes.scan(house.settings.users)
+    assert house.context.watch.observe(house.state(), scan=scan).process is Process.RUNNING
+
+
+def lost(house: House) -> None:
+    """An instance 17 that runs and of which the disk kept nothing but its clone."""
+    house.running()
+    for path in (house.root / "State").glob("17.*"):
+        path.unlink()
+    house.anew()
+
+
 # --- destroy ----------------------------------------------------------------------------------------------------------
 
 
@@ -244,7 +278,7 @@ def test_a_destroy_ends_the_process_takes_the_folder_and_forgets_the_account(hou
 def test_destroying_one_instance_leaves_the_folder_of_another_that_bears_its_name(house: House):
     house.running()
     report = house.obey("destroy", instance=18)
-    assert report.outcome is Outcome.DONE
+    assert (report.outcome, report.observed.process) == (Outcome.DONE, Process.STOPPED)
     assert house.clone.is_dir()
     assert len(house.processes()) == 1
 
