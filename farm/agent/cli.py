@@ -74,10 +74,19 @@ def _verb(settings: Settings, options: argparse.Namespace) -> int:
         try:
             verbs.ACTS[order.verb](context, order, state)
         except errors.AgentError as trouble:
-            return _answer(context.watch.observe(state), trouble)
+            return _failed(context, order, state, trouble)
     error = _wait_ready(context, order) if order.verb is Verb.START else None
     state = context.load(options.instance) or state
     return _answer(context.watch.observe(state), error)
+
+
+def _failed(context: Context, order: Order, state: State, trouble: errors.AgentError) -> int:
+    """Answer as the worker would: what an operator is told did not start, the supervision must not start either."""
+    report = orders.failure(context, order, state, trouble)
+    if state.start_order() == order:
+        context.save(state)
+    assert report.observed is not None, "a failure is always looked at"
+    return _answer(report.observed, trouble)
 
 
 def _answer(observed: Observation, error: errors.AgentError | None) -> int:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 import json
 import logging
+import socket
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from farm.agent import cli, keys, locks, logs, protocol
-from farm.agent.protocol import Connection, Outcome
+from farm.agent import cli, keys, locks, logs, protocol, supervise
+from farm.agent.protocol import Connection, Outcome, Reason
 from farm.agent.state import Goal
 from tests.agent.house import ACCOUNT, PASSWORD, TERMINAL, House
 
@@ -133,6 +134,28 @@ def test_a_start_by_hand_that_dies_is_exit_code_1_and_leaves_nothing(operator: O
     assert (code, said["reason"]) == (cli.FAILED, "terminal_died")
     assert operator.house.processes() == []
     assert not operator.house.ini.exists()
+
+
+def test_a_start_by_hand_that_was_refused_is_not_made_good_by_the_supervision(operator: Operator):
+    house = operator.house
+    house.done("clone")
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        code, said = operator("start", "--instance", "17", "--port", str(stranger.getsockname()[1]))
+        assert (code, said["reason"], said["observed"]["process"]) == (cli.FAILED, "port_taken", "stopped")
+    assert (house.state().goal, house.state().reason) == (Goal.STOPPED, Reason.PORT_TAKEN)
+    assert supervise.tend(house.context, first=True) == 0
+    assert house.processes() == []
+
+
+def test_a_start_by_hand_that_was_refused_leaves_what_runs_as_it_is_meant_to_be(operator: Operator):
+    house = operator.house
+    house.running(**ACCOUNT)
+    state = house.state()
+    state.injected = {**state.injected, "host": "beta"}
+    house.context.save(state)
+    code, said = operator("start", "--instance", "17")
+    assert (code, said["reason"], said["observed"]["process"]) == (cli.FAILED, "unsealable", "running")
+    assert house.state().goal is Goal.RUNNING
 
 
 def test_an_account_comes_only_as_the_portals_signed_order(operator: Operator, monkeypatch: pytest.MonkeyPatch):
