@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from farm.agent.errors import AgentError, TooSlow
 from farm.agent.guard import Guard
 from farm.agent.leasing import Leasing
 from farm.agent.outbox import Outbox
-from farm.agent.protocol import Process
+from farm.agent.protocol import Process, Survey
 from farm.agent.state import State
 from farm.agent.survey import Surveyor
 
@@ -107,15 +108,21 @@ class Background:
 
     def _survey(self) -> None:
         began = time.thread_time()
-        survey = self._surveyor.survey()
-        self._outbox.survey(survey)
-        request = self._leasing.request(survey.nonce)
-        if request is not None:
-            self._outbox.request(request)
+        survey: Survey | None = None
+        try:
+            survey = self._surveyor.survey()
+            self._outbox.survey(survey)
+        finally:  # a host that cannot say how it is need not stop its live terminals for that
+            self._ask(survey.nonce if survey else secrets.token_hex(8))
         spent = time.thread_time() - began
         if self._survey_wanted.wait(self._context.settings.survey_seconds):
             self._stopping.wait(min(LATEST_SECONDS, max(SOON_SECONDS, REST * spent)))
             self._survey_wanted.clear()
+
+    def _ask(self, nonce: str) -> None:
+        request = self._leasing.request(nonce)
+        if request is not None:
+            self._outbox.request(request)
 
     def _watch(self) -> None:
         processes.reap()
@@ -126,7 +133,11 @@ class Background:
         with self._pending_lock:
             pending = sorted(self._pending)
         for instance in pending:
-            self._look_at_pending(instance)
+            try:
+                self._look_at_pending(instance)
+            except Exception:  # of one: the others' starts are to be told all the same
+                log.exception("a defect while looking", extra={"event": "watch", "instance": instance})
+                self._expect_no_more(instance)  # until the next look at all
 
     def _look_at_all(self) -> None:
         seen: dict[int, tuple[object, ...]] = {}
@@ -135,13 +146,19 @@ class Background:
                 continue
             if state.awaits_start:
                 self.expect(state.instance)
-            if state.launch is not None:
-                seen[state.instance] = self._context.watch.look(state).signature
-            else:
-                seen[state.instance] = (state.built, Process.STOPPED, state.reason)
+            seen[state.instance] = self._signature(state)
         if seen != self._seen:
             self._seen = seen
             self._survey_wanted.set()
+
+    def _signature(self, state: State) -> tuple[object, ...]:
+        if state.launch is None:
+            return (state.built, Process.STOPPED, state.reason)
+        try:
+            return self._context.watch.look(state).signature
+        except Exception:  # of one: changes of the others are to be told all the same
+            log.exception("a defect while looking", extra={"event": "watch", "instance": state.instance})
+            return (state.built, Process.UNKNOWN, state.reason)
 
     def _look_at_pending(self, instance: int) -> None:
         state = self._context.load(instance)

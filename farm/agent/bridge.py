@@ -149,7 +149,7 @@ def read_heartbeat(clone: Path, *, login: int | None, server: str, now: float | 
         for said in (beat, account):
             _check_identity(said, login=login, server=server)
         return _merged(beat, account, held, latest=min(written_at, now))
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, ArithmeticError, RecursionError):
         return None
 
 
@@ -240,7 +240,8 @@ def _past(at: float, *, latest: float) -> float:
 
 
 def _money(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value) or abs(value) > MOST_MONEY:
+    # The size first: math.isfinite raises on a whole number that no float can hold.
+    if type(value) not in (int, float) or abs(value) > MOST_MONEY or not math.isfinite(value):
         raise _Unfit("not an amount")
     return float(value)
 

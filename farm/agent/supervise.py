@@ -48,9 +48,11 @@ def tend(context: Context, *, first: bool = False) -> int:
     scan = processes.scan(context.settings.users)
     started = 0
     for known in context.memory.every():
-        if known.tombstone or not _concerns_us(context, known, scan):
+        if known.tombstone:
             continue
         try:
+            if not _concerns_us(context, known, scan):
+                continue
             with context.held(known.instance, seconds=LOCK_SECONDS):
                 current = context.load(known.instance)
                 if current is not None and not current.tombstone:
@@ -59,6 +61,8 @@ def tend(context: Context, *, first: bool = False) -> int:
             continue
         except AgentError as error:
             log.warning("not tended", extra={"event": "tend", "instance": known.instance, "detail": error.detail})
+        except Exception:  # what is in one clone is a customer's, and must not leave all others untended
+            log.exception("a defect while tending", extra={"event": "tend", "instance": known.instance})
     return started
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import sys
@@ -18,9 +19,11 @@ import psutil
 from farm.agent import bridge, clocks, errors, inside, master, processes
 from farm.agent.context import Context
 from farm.agent.processes import Proc, Scan
-from farm.agent.protocol import Observation, Survey
+from farm.agent.protocol import Observation, Process, Survey
 from farm.agent.settings import VERSION
 from farm.agent.state import State
+
+log = logging.getLogger(__name__)
 
 DISK_SECONDS = 900.0
 """A clone's disk use is measured again after so long: it is a walk over more than a thousand files."""
@@ -40,7 +43,7 @@ class Surveyor:
         scan = processes.scan(context.settings.users)
         states = [state for state in context.memory.every() if not state.tombstone]
         digest, trouble = self._master()
-        rows = [self._instance(state, scan) for state in states]
+        rows = [self._row(state, scan) for state in states]
         self._measure_one(states)
         return Survey(
             host=context.settings.host,
@@ -68,6 +71,14 @@ class Surveyor:
         except errors.AgentError as error:
             return "", error.detail
 
+    def _row(self, state: State, scan: Scan) -> Observation:
+        """What is in one clone is a customer's: where it brings out a defect of ours, that one is unknown, not all."""
+        try:
+            return self._instance(state, scan)
+        except Exception:
+            log.exception("a defect while looking", extra={"event": "survey", "instance": state.instance})
+            return _unknown(state)
+
     def _instance(self, state: State, scan: Scan) -> Observation:
         seen = self._context.watch.observe(state, scan=scan)
         cpu, memory = consumption(scan.of(state.folder))
@@ -89,6 +100,30 @@ class Surveyor:
         if due:
             oldest = min(due, key=lambda instance: self._disk.get(instance, (float("-inf"), 0))[0])
             self._disk[oldest] = (now, disk_bytes(self._context.settings.clone(built[oldest])))
+
+
+def _unknown(state: State) -> Observation:
+    """What can be said of an instance without a look: neither that it runs nor that it is gone.
+
+    Of which account it is has to be said all the same: nobody else may be given that while it may run.
+    """
+    known = None
+    with suppress(Exception):  # its orders may be what the defect is about
+        known = state.start_order() or state.inject_order()
+    return Observation(
+        instance=state.instance,
+        folder=state.folder,
+        present=bool(state.built),
+        process=Process.UNKNOWN,
+        digest=state.digest,
+        kind=known.kind if known else "",
+        server=known.server if known else "",
+        login=known.login if known else None,
+        epoch=state.epoch,
+        generation=state.generation,
+        crashes=len(state.crashes),
+        reason=state.reason,
+    )
 
 
 def strangers(users: Path, states: list[State]) -> list[str]:

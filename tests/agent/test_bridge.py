@@ -223,7 +223,23 @@ class TestDoubts:
         reader.join(10)
         assert found == [None]
 
-    @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "1e300", '"1"', "true", "null", "[]"])
+    @pytest.mark.parametrize(
+        "number",
+        [
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "1e999",
+            "1e300",
+            f"1{400 * '0'}",
+            f"-1{400 * '0'}",
+            '"1"',
+            "true",
+            "null",
+            "[]",
+        ],
+        ids=lambda said: said[:9],
+    )
     @pytest.mark.parametrize(
         ("name", "field"),
         [

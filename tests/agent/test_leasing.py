@@ -9,8 +9,11 @@ import pytest
 from nacl.signing import SigningKey
 
 from farm.agent import clocks, lease_file, protocol, pulse, watchdog
+from farm.agent.background import Background
 from farm.agent.leasing import REMEMBERED, Leasing
+from farm.agent.outbox import Outbox
 from farm.agent.protocol import Envelope, LeaseGrant, LeaseRequest, Policy, ProtocolError
+from farm.agent.protocol.names import LEASES_QUEUE
 from farm.agent.pulse import Pulse
 from farm.agent.survey import Surveyor
 from tests.agent.house import ACCOUNT, House
@@ -184,6 +187,35 @@ def test_a_survey_says_what_the_host_may_do(bench: Bench):
     assert 100 < Surveyor(bench.house.context).survey().lease_left <= 120
     bench.tick(ago=11)
     assert not Surveyor(bench.house.context).survey().watchdog_ok
+
+
+def test_a_host_that_cannot_say_how_it_is_asks_for_its_lease_all_the_same(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    sent: list[str] = []
+    outbox = Outbox(lambda task, envelope, queue: sent.append(queue), bench.house.keys.sign)
+    monkeypatch.setattr(Surveyor, "survey", _defect)
+    background = Background(bench.house.context, outbox, bench.leasing)
+    with pytest.raises(OverflowError):
+        background._survey()
+    assert outbox.flush()
+    assert sent == [LEASES_QUEUE]
+
+
+def test_a_defect_in_one_instance_keeps_no_other_start_from_being_told(house: House, monkeypatch: pytest.MonkeyPatch):
+    house.done("clone")
+    house.obey("start")
+    looked: list[int] = []
+    monkeypatch.setattr(house.context.watch, "look", _defect)
+    background = Background(house.context, Outbox(lambda *_: None, house.keys.sign), Leasing(house.context))
+    monkeypatch.setattr(background, "_look_at_pending", lambda instance: looked.append(instance) or _defect())
+    background.expect(18)
+    background._watch()
+    assert looked == [17, 18]
+
+
+def _defect(*_: object, **__: object) -> Any:
+    raise OverflowError
 
 
 def test_a_static_host_surveys_that_it_is_and_no_lease(house: House):

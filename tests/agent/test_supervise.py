@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from farm.agent import state as states
 from farm.agent.protocol import Connection, Outcome, Process, Reason
 from farm.agent.state import Goal, State
 from farm.agent.supervise import prune_journals, tend
+from farm.agent.watch import Look
 from tests.agent.house import ACCOUNT, House
 from tests.waiting import until
 
@@ -86,6 +88,23 @@ def test_a_crashed_terminal_is_started_again_with_its_account(house: House):
     assert seen.connection is Connection.CONNECTED
     assert seen.pid != first
     assert seen.crashes == 1
+
+
+def test_a_defect_in_one_instance_leaves_only_that_one_untended(house: House, monkeypatch: pytest.MonkeyPatch):
+    house.done("clone", instance=1, folder="user_1")
+    house.done("start", instance=1, folder="user_1")
+    house.running()
+    house.kill()
+    look = house.context.watch.look
+
+    def defect(state: State, **rest: Any) -> Look:
+        if state.instance == 1:
+            raise OverflowError
+        return look(state, **rest)
+
+    monkeypatch.setattr(house.context.watch, "look", defect)
+    assert tend(house.context, first=True) == 1
+    assert alive(house) != []
 
 
 def test_the_restarts_start_up_file_is_removed_once_it_was_read(house: House):

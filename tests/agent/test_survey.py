@@ -13,7 +13,9 @@ import pytest
 from farm.agent import protocol, survey
 from farm.agent.processes import Proc
 from farm.agent.protocol import Connection, Process, Reason
+from farm.agent.state import State
 from farm.agent.survey import Surveyor
+from farm.agent.watch import Look
 from tests.agent.house import ACCOUNT, PASSWORD, House
 from tests.waiting import until
 
@@ -56,6 +58,27 @@ def test_a_terminal_that_the_host_cannot_see_is_unknown_and_not_stopped(house: H
     house.done("clone")
     monkeypatch.setattr(survey.processes, "scan", lambda users: survey.Scan({}, doubtful=True))
     assert surveyed(house).instances[0].process is Process.UNKNOWN
+
+
+def test_a_defect_in_one_instance_makes_that_one_unknown_and_tells_of_the_others(
+    house: House, monkeypatch: pytest.MonkeyPatch
+):
+    for number in (1, 2):
+        house.done("clone", instance=number, folder=f"user_{number}")
+    house.done("inject", instance=1, folder="user_1", **ACCOUNT)
+    look = house.context.watch.look
+
+    def defect(state: State, **rest: object) -> Look:
+        if state.instance == 1:
+            raise OverflowError
+        return look(state, **rest)
+
+    monkeypatch.setattr(house.context.watch, "look", defect)
+    first, second = surveyed(house).instances
+    assert (first.instance, first.present, first.process) == (1, True, Process.UNKNOWN)
+    assert (first.server, first.login) == (ACCOUNT["server"], ACCOUNT["login"]), "nobody else may be given it"
+    assert first.generation > 0, "or the portal would take it for one of an older order"
+    assert (second.instance, second.process) == (2, Process.STOPPED)
 
 
 def test_a_folder_that_no_order_made_is_a_stranger(house: House):
