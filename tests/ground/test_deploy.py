@@ -139,6 +139,21 @@ def test_a_static_hosts_watchdog_is_skipped() -> None:
         assert subprocess.run(condition, env={"FARM_POLICY": policy}).returncode == code
 
 
+def test_a_new_host_makes_its_keys_before_it_knows_the_portals_and_does_not_work_until_then(tmp_path: Path) -> None:
+    here = {"FARM_ROOT": str(tmp_path), "FARM_KEY_FILE": str(tmp_path / "host.json"), "FARM_TERMINAL_USER": ""}
+    env = {"PATH": os.environ["PATH"], **told("host.env"), **here}
+
+    def agent(word: str) -> tuple[int, str]:
+        argv = [sys.executable, "-m", "farm.agent", word]
+        done = subprocess.run(argv, env=env, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout + done.stderr
+
+    code, said = agent("keygen")
+    assert (code, '"verify"' in said) == (0, True), said
+    code, said = agent("worker")
+    assert (code, "FARM_PORTAL_KEYS is not set" in said) == (2, True), said
+
+
 def test_what_the_unit_leaves_of_root_is_enough_to_run_a_terminal_as_another_user() -> None:
     python, setpriv = shutil.which("python3", path="/usr/bin:/usr/local/bin"), shutil.which("setpriv")
     if os.geteuid() != 0 or python is None or setpriv is None:
