@@ -36,7 +36,8 @@ DEPLOY = REPOSITORY / "deploy"
 PAPER = REPOSITORY / "farm" / "paper"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 HOST_UNITS = ("bitten-agent.service", "bitten-watchdog.service")
-PORTAL_UNITS = tuple(path.name for path in UNITS if path.name not in HOST_UNITS)
+WINE = "bitten-wine.service"
+PORTAL_UNITS = tuple(path.name for path in UNITS if path.name not in (*HOST_UNITS, WINE))
 KEYS = ("ORDER_SIGNING_KEY", "FIELD_KEYS", "INTAKE_SECRET_KEYS", "STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET")
 BARRED = (
     "NoNewPrivileges=yes",
@@ -103,9 +104,10 @@ def lacking(what: str) -> NoReturn:
 def test_nothing_that_is_done_to_the_agent_is_done_to_the_watchdog() -> None:
     watchdog = Unit("bitten-watchdog.service")
     bonds = ("BindsTo", "PartOf", "Requires", "Requisite", "Conflicts", "PropagatesStopTo", "StopPropagatedFrom")
-    for unit in (watchdog, Unit("bitten-agent.service")):
+    for unit in (watchdog, Unit("bitten-agent.service"), Unit(WINE)):
         assert [line for line in unit.lines if line.split("=")[0] in bonds] == []
-    assert watchdog.words("After") | watchdog.words("Wants") == set(), "it must start without the network"
+    assert watchdog.words("After") | watchdog.words("Wants") == {WINE}, "it must start without the network"
+    assert Unit(WINE).words("After") | Unit(WINE).words("Wants") == set(), "and so must that for which it waits"
 
 
 def test_stopping_the_agent_leaves_terminals_and_stopping_the_watchdog_leaves_none() -> None:
@@ -131,6 +133,20 @@ def test_demo_and_live_terminals_see_the_same_files() -> None:
     assert agent.words("ReadWritePaths") == watchdog.words("ReadWritePaths")
     assert {"/srv/mt5", "/tmp"} <= agent.words("ReadWritePaths")
     assert told("host.env")["FARM_ROOT"] == "/srv/mt5"
+
+
+def test_wines_server_is_in_no_unit_that_is_restarted_for_something_else() -> None:
+    """Who starts the first Wine program has the server in its control group, and with it all terminals' lives."""
+    wine = Unit(WINE)
+    assert wine.command == ["/usr/bin/wineserver", "-f", "-p"]
+    assert wine.one("ConditionPathExists") == wine.command[0], "a host without Wine works as well"
+    for unit in (Unit(name) for name in HOST_UNITS):
+        assert {WINE} <= unit.words("After") & unit.words("Wants")
+        assert unit.words("ReadWritePaths") == wine.words("ReadWritePaths"), "it opens files for the terminals"
+    assert wine.one("User") == told("host.env")["FARM_TERMINAL_USER"]
+    assert wine.files == [], "a customer's program could read there what the agent's file holds"
+    for word in ("PrivateTmp", "ProtectHome", "PrivateMounts", "ProtectProc"):
+        assert wine.all(word) == []
 
 
 def test_a_static_hosts_watchdog_is_skipped() -> None:
@@ -261,6 +277,7 @@ def test_the_units_are_read_by_systemd_without_a_word(tmp_path: Path) -> None:
     for path in (DEPLOY / "systemd").glob("bitten*.[st][ea]r*"):
         text = path.read_text().replace("/opt/bitten/current/.venv", sys.prefix)
         text = text.replace("/opt/bitten-agent/bin/bitten-agent", sys.executable)
+        text = text.replace("ExecStart=/usr/bin/wineserver", f"ExecStart={sys.executable}")
         (tmp_path / path.name.replace("@.", "@a.")).write_text(text)
     files = sorted(str(path) for path in tmp_path.iterdir())
     assert len(files) == len(UNITS) + 1
