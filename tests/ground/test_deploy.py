@@ -149,6 +149,16 @@ def test_wines_server_is_in_no_unit_that_is_restarted_for_something_else() -> No
         assert wine.all(word) == []
 
 
+def test_what_wine_needs_to_be_told_reaches_its_terminals() -> None:
+    lines = (DEPLOY / "env" / "host.env").read_text(encoding="utf-8").splitlines()
+    wanted = dict(
+        line.removeprefix("# ").split("=") for line in lines if line.startswith(("# DISPLAY=", "# WINEPREFIX="))
+    )
+    assert wanted.keys() == {"DISPLAY", "WINEPREFIX"}, "offered, and left to who needs them"
+    assert processes.environment(wanted) == wanted
+    assert Unit(WINE).all("Environment") == [f"WINEPREFIX={wanted['WINEPREFIX']}"], "one server, not two"
+
+
 def test_a_static_hosts_watchdog_is_skipped() -> None:
     condition = shlex.split(Unit("bitten-watchdog.service").one("ExecCondition"))
     for policy, code in (("fenced", 0), ("", 0), ("static", 1)):
