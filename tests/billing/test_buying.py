@@ -225,8 +225,8 @@ def test_an_event_that_cannot_be_handled_does_not_stop_those_behind_it(shop):
 
 def test_nothing_of_an_event_is_kept_but_names(shop):
     shop.buy()
-    stored = str(list(StripeEvent.objects.values()))
-    assert "ann@example.com" not in stored
+    assert "ann@example.com" not in str(list(StripeEvent.objects.values()))
+    stored = str(list(StripeEvent.objects.values("type", "names", "error")))  # times may hold any four digits
     assert "4242" not in stored
 
 
