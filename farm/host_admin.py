@@ -111,7 +111,7 @@ def lease_of(host: Host) -> str:
     granted = f"granted {ago(host.asked_at)}" if host.asked_at else "never granted"
     left = host.load.get("lease_left")
     said = f"; it said that {left:.0f} s were left" if isinstance(left, int | float) else ""
-    stops = f"; its live terminals stop within {host.stop_seconds:g} s" if host.stop_seconds else ""
+    stops = f"; stopping live terminals takes up to {host.stop_seconds:g} s" if host.stop_seconds else ""
     why = leases.why_no_lease(host)
     return f"{granted}{said}{stops}" + (f"; none is granted now: {why}" if why else "")
 

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import Q
 
 from farm import errors, orders, ports
 from farm.agent import protocol
@@ -38,8 +39,8 @@ class Enrolment:
 def enrol(wanted: Enrolment, *, who: str = "staff") -> tuple[Host, bool]:
     """Make the host, or bring a known one up to date; say whether it is new.
 
-    Raise ``ValidationError`` for a name, range or key that cannot be, and for a host that is retired. A key that
-    changes stays accepted as the previous one until it is changed again.
+    Raise ``ValidationError`` for a name, range or key that cannot be, for a key of another host in use, and for a host
+    that is retired. A key that changes stays accepted as the previous one until it is changed again.
     """
     for key in (wanted.verify_key, wanted.seal_key):
         check_key(key)
@@ -47,6 +48,9 @@ def enrol(wanted: Enrolment, *, who: str = "staff") -> tuple[Host, bool]:
     new = host.pk is None
     if host.state == Host.State.RETIRED:
         raise ValidationError(f"{host.name} is retired, for good: enrol the machine under a new name.")
+    theirs = Q(verify_key=wanted.verify_key) | Q(previous_verify_key=wanted.verify_key) | Q(seal_key=wanted.seal_key)
+    if Host.objects.filter(theirs).exclude(pk=host.pk).exclude(state=Host.State.RETIRED).exists():
+        raise ValidationError("Another host has that key: each makes its own, with `python -m farm.agent keygen`.")
     rekeyed = [name for name in KEYS if getattr(host, name) != getattr(wanted, name)]
     if not new and "verify_key" in rekeyed:
         host.previous_verify_key = host.verify_key

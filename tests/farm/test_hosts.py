@@ -36,6 +36,16 @@ def test_a_key_of_another_length_is_refused():
         enrolled(HostFactory.create(), protocol.b64(b"short"))
 
 
+def test_no_two_hosts_in_use_have_one_key():
+    """The one could speak for the other, and open what is sealed to it."""
+    one = HostFactory.create()
+    other = HostFactory.create(verify_key=protocol.b64(bytes(NEW_KEY.verify_key)), seal_key=protocol.b64(b"s" * 32))
+    with pytest.raises(ValidationError, match="Another host has that key"):
+        enrolled(other, one.verify_key)
+    Host.objects.filter(pk=one.pk).update(state=Host.State.RETIRED)
+    enrolled(other, one.verify_key)
+
+
 def test_a_retired_host_is_not_enrolled_again():
     host = HostFactory.create(state=Host.State.RETIRED)
     with pytest.raises(ValidationError, match="under a new name"):
